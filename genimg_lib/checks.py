@@ -102,21 +102,24 @@ def agree(actual: Any, expected: Any, *, not_: Any = None, rtol: float = 1e-6, a
     actual, expected, not_: numbers or tensors of one shape (no broadcasting). The tolerance is relative to the largest entry,
     so that one entry near zero asks for no miracle; 1e-6 suits float64.
 
-    Raises ValueError for different shapes, nothing to compare, or a tolerance as wide as the perturbation that it must notice.
+    Raises ValueError for different shapes, nothing to compare, or a tolerance too wide for the perturbation that it
+    must notice, or a not_ that is no number.
     """
     a, b = _as_tensor(actual, "actual"), _as_tensor(expected, "expected")
     if a.shape != b.shape:
         raise ValueError(f"agree compares one shape with itself, got {tuple(a.shape)} and {tuple(b.shape)}")
     scale = max(a.abs().max().item(), b.abs().max().item())
-    if atol + rtol * scale >= MOVED_BY * scale and scale > 0:
+    if atol + rtol * scale >= MOVED_BY / 3 * scale and scale > 0:
         raise ValueError(f"tolerance {atol + rtol * scale:.3g} is too wide to notice a change of 1 % of {scale:.3g}")
     if _perturbed():
-        a = a + MOVED_BY * (a.abs().max().item() or 1.0) * 1.01
+        a = a + MOVED_BY * (a.abs().max().item() or 1.0)
     failure = None
     if not _same(a, b, rtol, atol):
         failure = f"  agree: {_show(a)} against {_show(b)}, max difference {(a - b).abs().max().item():.6g}"
     if not_ is not None:
         w = _as_tensor(not_, "not_").expand_as(b)
+        if not bool(w.isfinite().all()):
+            raise ValueError(f"not_ is {_show(w)}: a wrong formula that gives no number is rejected by anything")
         if _same(_as_tensor(actual, "actual"), w, rtol, atol):
             failure = (failure or "") + f"  agree: the wrong value {_show(w)} would pass too"
     _record(failure, not_ is not None)
@@ -129,7 +132,7 @@ def within_standard_errors(estimate: Any, expected: float, *, not_: float | None
     expected, not_: numbers. With ``not_`` the standard error must be at most a quarter of the gap between the two: a blunter
     check could not tell them apart.
 
-    Raises ValueError for too few samples or a standard error that is not positive and finite.
+    Raises ValueError for too few samples, a standard error that is not positive and finite, or a not_ that is no number.
     """
     if isinstance(estimate, tuple):
         mean, standard_error = float(estimate[0]), float(estimate[1])
@@ -142,6 +145,8 @@ def within_standard_errors(estimate: Any, expected: float, *, not_: float | None
         raise ValueError(f"the standard error is {standard_error}; expected a positive finite number")
     target = float(expected)
     moved = mean + MOVED_BY_STANDARD_ERRORS * standard_error if _perturbed() else mean
+    if not_ is not None and not math.isfinite(not_):
+        raise ValueError(f"not_ is {not_}: a wrong formula that gives no number is rejected by anything")
     problems = []
     if not abs(moved - target) <= k * standard_error:
         problems.append(f"  within_standard_errors: {moved:.6g} ± {standard_error:.2g} against {target:.6g}")

@@ -102,9 +102,10 @@ def test_figure_without_scripts_keeps_its_words(browser, address):
     context.close()
 
 
-def test_what_scrolls_sideways_is_reachable_by_keyboard(watched):
+@pytest.mark.parametrize("name", ["book/notation.html", "notebooks/vae/03_evidence_lower_bound.html"])
+def test_what_scrolls_sideways_is_reachable_by_keyboard(watched, name):
     watched.page.set_viewport_size({"width": 375, "height": 800})
-    page = watched.open("book/notation.html")
+    page = watched.open(name)
     stuck = """[...document.querySelectorAll('.bd-article *')].filter(e => e.scrollWidth > e.clientWidth + 1
       && ['auto', 'scroll'].includes(getComputedStyle(e).overflowX) && e.tabIndex < 0).map(e => e.className)"""
     assert page.evaluate(stuck) == []

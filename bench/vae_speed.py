@@ -7,6 +7,7 @@ images, a DataLoader, unfused Adam, `.item()` at every step; products: nothing b
 backward, which no loop can beat. Time is the thread's own processor time, so that another process costs a measurement little.
 """
 
+import hashlib
 import itertools
 import json
 import os
@@ -32,6 +33,8 @@ from genimg_lib.training import Run, adam, make_accelerator, seed_everything, tr
 
 RESULT = Path("bench/results/vae-speed/mlp-784-400-20-seed0.json")
 BATCH, STEPS, ROUNDS, SEED = 128, 60, 15, 0
+LAYERS = [(784, 400), (400, 40), (20, 400), (400, 784)]  # inputs and outputs of each
+GFLOP = 2e-9 * BATCH * sum(2 * a * b + a * b * (number > 0) for number, (a, b) in enumerate(LAYERS))  # in one step's products
 Contender = Callable[[int], None]  # takes that many steps
 # Which operators a profile counts as what; those not named are "other".
 KINDS = {
@@ -145,9 +148,8 @@ def usual(images: Tensor) -> Contender:
 
 def products(images: Tensor) -> Contender:
     """Each matrix product of one step, in its own shapes: x Wᵀ + b, gᵀ x, and g W for all layers but the first."""
-    layers = [(784, 400), (400, 40), (20, 400), (400, 784)]
     calls: list[Callable[[], Tensor]] = []
-    for number, (fan_in, fan_out) in enumerate(layers):
+    for number, (fan_in, fan_out) in enumerate(LAYERS):
         x, W, b, g = (torch.randn(shape) for shape in ((BATCH, fan_in), (fan_out, fan_in), (fan_out,), (BATCH, fan_out)))
         out, dW, dx = torch.empty(BATCH, fan_out), torch.empty(fan_out, fan_in), torch.empty(BATCH, fan_in)
         calls.append(partial(torch.addmm, b, x, W.T, out=out))
@@ -209,7 +211,9 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(1)
     seed_everything(SEED)
     name = "mnist" if os.environ.get("GENIMG_DATA_DIR") else "glyphs"
-    images = datasets.to_unit(datasets.load(name))
+    grey = datasets.load(name)
+    images = datasets.to_unit(grey)
+    digest = hashlib.sha256(grey.images.numpy().tobytes()).hexdigest()
     start = time.perf_counter()
     ours = library(images)
     contenders = {"library": ours, "bare": bare(images), "usual": usual(images), "products": products(images)}
@@ -220,9 +224,10 @@ def main(arguments: list[str]) -> None:
         "protocol": f"{ROUNDS} alternating rounds of {STEPS} steps each, processor time; median, least and largest",
         **summary(rates),
         "where_time_goes": where_time_goes(ours, STEPS),
+        "matrix_products_gflop_per_second": round(GFLOP * statistics.median(rates["products"]), 1),
         "load_average": round(os.getloadavg()[0], 1),
         "provenance": provenance.collect(
-            command="python -m bench.vae_speed", seed=SEED, data={"name": name}, steps=STEPS * ROUNDS,
+            command="python -m bench.vae_speed", seed=SEED, data={"name": name, "images_sha256": digest}, steps=STEPS * ROUNDS,
             seconds=time.perf_counter() - start, modules=["bench.vae_speed"],
         ),
     }  # fmt: skip

@@ -15,11 +15,14 @@ from genimg_lib import provenance
 SOURCES = {
     "genimg_lib/__init__.py": '__version__ = "1"\n',
     "genimg_lib/top.py": "import math\nfrom .deep import leaf\n\ndef f(x):\n    return leaf.g(x) + math.pi\n",
-    "genimg_lib/deep/__init__.py": "A = 1\n",
+    "genimg_lib/deep/__init__.py": "from .side import F\nA = 1\n",
+    "genimg_lib/deep/side.py": "F = 1\n",
     "genimg_lib/deep/leaf.py": "def g(x):\n    from genimg_lib import late\n    return late.h(x)\n",
     "genimg_lib/late.py": "class C:\n    x = 1\n\ndef h(x):\n    return x\n",
     "genimg_lib/other.py": "B = 1\n",
-    "bench/run.py": "import genimg_lib.top\n",
+    "genimg_lib/solo/__init__.py": "D = 1\n",
+    "genimg_lib/solo/leaf.py": "E = 1\n",
+    "bench/run.py": "import genimg_lib.top\nimport genimg_lib.solo.leaf\n",
 }
 
 
@@ -45,7 +48,9 @@ def tree(tmp_path, monkeypatch):
         ("genimg_lib/top.py", "+ math", "- math"),
         ("genimg_lib/deep/leaf.py", "late.h(x)", "late.h(x) * 2"),  # imported relatively
         ("genimg_lib/late.py", "return x", "return -x"),  # imported inside a function
-        ("genimg_lib/deep/__init__.py", "A = 1", "A = 2"),  # run when a module below it is imported
+        ("genimg_lib/deep/__init__.py", "A = 1", "A = 2"),
+        ("genimg_lib/deep/side.py", "F = 1", "F = 2"),  # imported relatively by a package
+        ("genimg_lib/solo/__init__.py", "D = 1", "D = 2"),  # run when a module below it is imported
         ("bench/run.py", "import genimg_lib.top", "import genimg_lib.top as t"),
         ("genimg_lib/late.py", "x = 1", "x = True"),  # equal values, different programs
     ],
@@ -61,7 +66,7 @@ def test_a_change_of_code_is_seen(tree, file, old, new):
     [
         ("genimg_lib/late.py", "def h(x):\n", 'def h(x):\n    """Says something."""\n\n    # and more\n'),
         ("genimg_lib/late.py", "class C:\n", 'class C:\n    """Says something."""\n'),
-        ("genimg_lib/deep/__init__.py", "A = 1", '"""Module."""\n\nA = (1)'),
+        ("genimg_lib/late.py", "class C", '"""Module."""\n\nclass C'),
         ("genimg_lib/other.py", "B = 1", "B = 2"),  # imported by nobody here
         ("genimg_lib/__init__.py", '"1"', '"2"'),  # a new version number alone
     ],

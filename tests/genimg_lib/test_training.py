@@ -48,6 +48,24 @@ def test_vae_step_is_adam_on_the_mean_negative_elbo(tiny):
         torch.testing.assert_close(value, twin.state_dict()[name])
 
 
+def test_vae_step_goes_back_through_the_accelerator(tiny):
+    """Which scales the loss in half precision, and more."""
+
+    class Doubling:
+        def backward(self, loss):
+            (2 * loss).backward()
+
+    model, _, accelerator = tiny
+    gradients = []
+    for through in (accelerator, Doubling()):
+        twin = copy.deepcopy(model)
+        torch.manual_seed(1)
+        vae_step(twin, adam(twin.parameters(), lr=0.1), torch.full((5, 1, 4, 4), 0.5), through)
+        gradients.append([parameter.grad for parameter in twin.parameters()])
+    for once, twice in zip(*gradients, strict=True):
+        torch.testing.assert_close(2 * once, twice)
+
+
 def test_vae_step_forgets_the_last_gradient(tiny):
     model, optimizer, accelerator = tiny
     x = torch.rand(5, 1, 4, 4)

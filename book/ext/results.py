@@ -85,7 +85,7 @@ class FromResults(SphinxDirective):
         for path in [folder, *paths]:
             self.env.note_dependency(str(path))
         if not paths:
-            return [nodes.paragraph("", f"No results yet: `make bench` writes them to bench/results/{self.arguments[0]}/.")]
+            return [nodes.paragraph("", f"No results yet: make bench writes them to bench/results/{self.arguments[0]}/.")]
         results = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
         return [*self.render(results), *notes(results)]
 

@@ -122,7 +122,8 @@ def result(config: Config) -> dict[str, Any]:
         "standard_error_over_images": round(error, 3),
         "test_images": len(nll),
         "train_bound_nats": round(run.history[-1]["bound"], 3),
-        "protocol": PROTOCOL,
+        "protocol": f"{config.constant + config.decay} epochs, batch {config.batch_size}, Adam at {config.lr:g} for {config.constant} "
+        f"epochs, then linearly down to 0. {PROTOCOL}",
         "published": {
             "paper": "Burda, Grosse & Salakhutdinov (2016), Importance Weighted Autoencoders",
             "table": "Table 1, MNIST, one stochastic layer",

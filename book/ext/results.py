@@ -96,6 +96,12 @@ class FromResults(SphinxDirective):
 class ResultsTable(FromResults):
     option_spec: ClassVar = {"metric": directives.unchanged_required, "unit": directives.unchanged_required}
 
+    def run(self) -> list[nodes.Node]:
+        missing = [name for name in self.option_spec if name not in self.options]
+        if missing:  # said also while there are no results yet
+            raise self.error(f"results-table {self.arguments[0]}: give {' and '.join(f':{name}:' for name in missing)}")
+        return super().run()
+
     def render(self, results: list[Result]) -> list[nodes.Node]:
         methods = list(dict.fromkeys(result["method"] for result in results))
         metric = self.options["metric"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from docutils import nodes
+from docutils.parsers.rst import DirectiveError
 
 from book.ext import api_reference, chapters, equation_index, repository, results
 from genimg_lib import provenance
@@ -169,3 +170,10 @@ def test_macros_are_those_that_the_pages_use():
     pages = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "book").glob("*.md"))
     unused = [name for name in macros if not re.search(re.escape(name) + r"(?![A-Za-z])", pages)]
     assert not unused
+
+
+def test_a_results_table_without_its_metric_is_an_error_even_before_there_are_results():
+    table = results.ResultsTable("results-table", ["no-such-experiment"], {"unit": "nats"}, [], 1, 0, "", None, None)
+    with pytest.raises(DirectiveError) as error:
+        table.run()
+    assert ":metric:" in error.value.msg and ":unit:" not in error.value.msg

@@ -108,6 +108,12 @@ def score(config: Config, model: OneLayer) -> Tensor:
     return torch.cat(pieces)
 
 
+def schedule(config: Config) -> str:
+    """Epochs, batch size and step sizes in words."""
+    epochs = f"{config.constant + config.decay} epochs, batch {config.batch_size}"
+    return f"{epochs}, Adam at {config.lr:g} for {config.constant} epochs, then linearly down to 0. "
+
+
 def result(config: Config) -> dict[str, Any]:
     """Train, score, and say what was done beside the published number."""
     model, run, steps = fit(config)
@@ -122,8 +128,7 @@ def result(config: Config) -> dict[str, Any]:
         "standard_error_over_images": round(error, 3),
         "test_images": len(nll),
         "train_bound_nats": round(run.history[-1]["bound"], 3),
-        "protocol": f"{config.constant + config.decay} epochs, batch {config.batch_size}, Adam at {config.lr:g} for {config.constant} "
-        f"epochs, then linearly down to 0. {PROTOCOL}",
+        "protocol": schedule(config) + PROTOCOL,
         "published": {
             "paper": "Burda, Grosse & Salakhutdinov (2016), Importance Weighted Autoencoders",
             "table": "Table 1, MNIST, one stochastic layer",

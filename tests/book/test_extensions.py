@@ -7,6 +7,7 @@ import json
 import re
 import tarfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from docutils import nodes
@@ -173,7 +174,7 @@ def test_macros_are_those_that_the_pages_use():
 
 
 def test_a_results_table_without_its_metric_is_an_error_even_before_there_are_results():
-    table = results.ResultsTable("results-table", ["no-such-experiment"], {"unit": "nats"}, [], 1, 0, "", None, None)
+    table = results.ResultsTable("results-table", ["no-such-experiment"], {"unit": "nats"}, [], 1, 0, "", None, Mock())
     with pytest.raises(DirectiveError) as error:
         table.run()
     assert ":metric:" in error.value.msg and ":unit:" not in error.value.msg

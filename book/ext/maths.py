@@ -7,6 +7,8 @@ are known, and a formula that KaTeX cannot read is a warning (so the build fails
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,17 @@ def render_latex(latex: str, options: dict[str, Any] | None = None) -> str:
     return html
 
 
+def start_server(rundir: Path, timeout: float) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Node, and a connection to it.
+
+    The package's unix-socket start connects once, perhaps before the server listens; its network start tries until it
+    does. A request is two small writes, and without TCP_NODELAY the second waits some 40 ms for the first's acknowledgement.
+    """
+    process, connection = katex_builder.KaTeXServer.start_network_socket(rundir, timeout)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return process, connection
+
+
 def use_local_katex(app: Sphinx, config: Config) -> None:
     if katex_builder.katex_version != katex.VERSION:
         raise RuntimeError(
@@ -41,8 +54,7 @@ def use_local_katex(app: Sphinx, config: Config) -> None:
     katex_builder.NODEJS_BINARY = str(katex.node_program("node"))
     katex_builder.KATEX_DEFAULT_OPTIONS["macros"] = json.loads((root / "book" / "macros.json").read_text(encoding="utf-8"))
     katex_builder.render_latex = render_latex
-    # The unix-socket start connects once, perhaps before the server listens; the other one tries until it does.
-    katex_builder.KaTeXServer.start_server_process = katex_builder.KaTeXServer.start_network_socket
+    katex_builder.KaTeXServer.start_server_process = start_server
     katex_builder.STARTUP_TIMEOUT = katex_builder.RENDER_TIMEOUT = PATIENCE
 
 

@@ -14,7 +14,9 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import threading
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ KERNEL_ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
 }
+_SOCKETS = tempfile.TemporaryDirectory(prefix="kernels-")  # removed when this process ends
 
 
 class PeakMemory:
@@ -105,11 +108,23 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def sockets() -> dict[str, str]:
+    """Options of a kernel manager: talk over files of its own, not over TCP ports.
+
+    A port is chosen first and bound by the kernel a second later; on a busy machine another process may take it in between,
+    and the kernel dies. Windows has no such sockets, and keeps the ports.
+    """
+    if os.name == "nt":
+        return {}
+    name = f"{_SOCKETS.name}/{uuid.uuid4().hex[:8]}"
+    return {"transport": "ipc", "ip": name, "connection_file": f"{name}.json"}
+
+
 class _ThisPython(AsyncKernelManager):
     """Starts kernels of the running interpreter, whatever kernels are installed on the machine."""
 
     def __init__(self, **options: object) -> None:
-        super().__init__(kernel_spec_manager=NbvalKernelspecManager(), **options)
+        super().__init__(kernel_spec_manager=NbvalKernelspecManager(), **sockets(), **options)
 
 
 def run(

@@ -17,7 +17,8 @@ import pytest
 from nbformat import NotebookNode
 from PIL import Image
 
-from tools.execute import ROOT, run, tidy
+from tools.execute import ROOT, run, sockets, tidy
+from tools.nbval_extension import started_at_last
 
 Edit = Callable[[NotebookNode], None]
 REASON = "sampled without a seed, for the test"
@@ -168,8 +169,10 @@ def failed_cells(folder: Path) -> dict[str, set[int]]:
     assert done.returncode in (0, 1), done.stdout + done.stderr
     failed: dict[str, set[int]] = {path.stem: set() for path in folder.glob("*.ipynb")}
     for case in ET.parse(folder / "result.xml").iter("testcase"):
-        if case.find("failure") is not None or case.find("error") is not None:
-            failed[case.attrib["classname"].removesuffix(".ipynb")].add(int(case.attrib["name"].removeprefix("Cell ")))
+        if case.find("failure") is None and case.find("error") is None:
+            continue
+        assert case.attrib["name"].startswith("Cell "), f"{case.attrib}: {''.join(case.itertext())}\n{done.stdout}"
+        failed[case.attrib["classname"].removesuffix(".ipynb")].add(int(case.attrib["name"].removeprefix("Cell ")))
     return failed
 
 
@@ -189,3 +192,24 @@ def test_accepts(failed: dict[str, set[int]], name: str) -> None:
 @pytest.mark.parametrize("name", REJECTED)
 def test_rejects(failed: dict[str, set[int]], name: str) -> None:
     assert 1 + list(CASES).index(name) in failed["spoiled"]
+
+
+def test_kernels_share_no_address() -> None:
+    assert sockets()["ip"] != sockets()["ip"] or os.name == "nt"
+
+
+@pytest.mark.parametrize("failures", [0, 2, 3])
+def test_a_kernel_that_does_not_come_up_is_started_again_twice(failures: int) -> None:
+    asked = []
+
+    def start(kernel: object, name: str, cwd: str) -> None:
+        asked.append((name, cwd))
+        if len(asked) <= failures:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+
+    if failures == 3:
+        with pytest.raises(RuntimeError, match="died"):
+            started_at_last(start)(None, "python", cwd="here")
+    else:
+        started_at_last(start)(None, "python", cwd="here")
+    assert asked == [("python", "here")] * min(failures + 1, 3)

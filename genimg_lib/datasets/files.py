@@ -1,10 +1,11 @@
 """Get a published file: from the reader's folder, the cache, or a mirror; always checked by its SHA-256."""
 
 import os
-import sys
 from pathlib import Path
 
 import pooch
+
+from .download import resuming
 
 # What MNIST, Fashion-MNIST and CIFAR-10 (binary version, MD5 c32a1d4ab5d03f1284b67883e8d87530) consist of.
 SHA256 = {
@@ -27,14 +28,14 @@ MIRRORS = {  # tried in this order; a file's name is appended
     "cifar-10": ("https://www.cs.toronto.edu/~kriz/",),
 }
 RETRIES = 2  # further attempts at each mirror
-TIMEOUT = 30  # seconds without an answer
 
 
 def fetch(name: str, file: str) -> Path:
     """The path of a checked copy of one file of a data set.
 
     GENIMG_DATA_DIR/name/file if that variable is set and the file exists (an altered one is an error, not replaced);
-    else the cache; else a download, which reaches the cache only when complete and correct.
+    else the cache; else a download, which gets its name in the cache only when complete and correct; an interrupted one goes
+    on at the next call.
     Raises OSError that says what was tried and where to put the file.
     """
     expected = SHA256[f"{name}/{file}"]
@@ -49,9 +50,8 @@ def fetch(name: str, file: str) -> Path:
     failures = []
     for mirror in MIRRORS[name]:
         source = pooch.create(cache, mirror, registry={file: f"sha256:{expected}"}, retry_if_failed=RETRIES)
-        get = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT)
         try:
-            return Path(source.fetch(file, downloader=get))
+            return Path(source.fetch(file, downloader=resuming(cache / f"{file}.part")))
         except (OSError, ValueError) as error:  # no network or no such page; a truncated or altered file
             failures.append(f"{mirror}{file}: {type(error).__name__}: {str(error).splitlines()[0][:200]}")
     tried = "\n  ".join(failures)

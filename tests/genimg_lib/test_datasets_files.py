@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from genimg_lib import datasets
-from genimg_lib.datasets import files, formats
+from genimg_lib.datasets import download, files, formats
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the official files of MNIST are not beside the repository")
@@ -153,20 +153,26 @@ def test_the_official_files_give_their_known_first_labels_and_means(name, split,
 
 
 class Server:
-    """A mirror on this machine: serves what `pages` maps a path to, counts requests."""
+    """A mirror on this machine: serves what `pages` maps a path to (and its ranges, unless `whole`), notes requests."""
 
     def __init__(self):
-        self.pages, self.requests = {}, []
+        self.pages, self.requests, self.ranges, self.whole = {}, [], [], False
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 outer.requests.append(self.path)
+                outer.ranges.append(self.headers["Range"])
                 body, promised = outer.pages.get(self.path, (None, 0))
-                self.send_response(200 if body is not None else 404)
-                self.send_header("Content-Length", str(promised))
+                start = int((self.headers["Range"] or "bytes=0-")[6:-1]) if body is not None and not outer.whole else 0
+                if start and start >= promised:
+                    body, status, promised = b"", 416, start
+                else:
+                    status = 404 if body is None else 206 if start else 200
+                self.send_response(status)
+                self.send_header("Content-Length", str(promised - start))
                 self.end_headers()
-                self.wfile.write(body or b"")
+                self.wfile.write((body or b"")[start:])
 
             def log_message(self, *_):
                 pass
@@ -183,6 +189,7 @@ def mirror(tmp_path, monkeypatch):
     monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache" / name)
     monkeypatch.setattr(files, "MIRRORS", {"mnist": (server.url + "one/", server.url + "two/")})
     monkeypatch.setattr(files, "RETRIES", 0)
+    monkeypatch.setattr(download, "PIECE", 50)
     monkeypatch.setitem(files.SHA256, f"mnist/{FILE}", hashlib.sha256(GOOD).hexdigest())
     yield server
     server.server.shutdown()
@@ -190,7 +197,7 @@ def mirror(tmp_path, monkeypatch):
 
 
 def cached(tmp_path):
-    return [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+    return [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()]
 
 
 def test_a_good_download_is_kept_and_used_again(mirror, tmp_path):
@@ -211,22 +218,41 @@ def test_a_bad_mirror_leaves_nothing_and_the_next_one_is_tried(body, promised, m
         files.fetch("mnist", FILE)
     for part in (f"$GENIMG_DATA_DIR/mnist/{FILE}", "/one/", "/two/", "not set", "'glyphs', 'digits'"):
         assert part in str(error.value)
-    assert cached(tmp_path) == []
+    assert cached(tmp_path) == ([FILE + ".part"] if len(body) < promised else [])
     mirror.pages[f"/two/{FILE}"] = (GOOD, len(GOOD))
     assert files.fetch("mnist", FILE).read_bytes() == GOOD
 
 
-def test_an_interrupted_download_is_tried_again(mirror, monkeypatch):
-    monkeypatch.setattr(files, "RETRIES", 1)
-    answers = [(GOOD[:200], len(GOOD)), (GOOD, len(GOOD))]
+def interrupted(mirror, sent=200):
+    """A mirror that breaks off after `sent` bytes."""
+    mirror.pages = {f"/one/{FILE}": (GOOD[:sent], len(GOOD))}
+    with pytest.raises(OSError, match="could not get"):
+        files.fetch("mnist", FILE)
+    mirror.pages = {f"/one/{FILE}": (GOOD, len(GOOD))}
+    mirror.requests.clear()
+    mirror.ranges.clear()
 
-    class Once(dict):
-        def get(self, *_):
-            return answers.pop(0)
 
-    mirror.pages = Once()
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_interrupted_download_goes_on_where_it_stopped(whole, mirror, tmp_path):
+    interrupted(mirror)
+    mirror.whole = whole  # a server that knows no ranges sends everything, and everything is taken
     assert files.fetch("mnist", FILE).read_bytes() == GOOD
-    assert mirror.requests == [f"/one/{FILE}"] * 2
+    assert mirror.ranges == ["bytes=200-"] and cached(tmp_path) == [FILE]
+
+
+def test_a_download_interrupted_after_its_last_byte_is_whole(mirror, tmp_path):
+    interrupted(mirror)
+    (tmp_path / "cache" / "genimg" / "mnist" / f"{FILE}.part").write_bytes(GOOD)
+    assert files.fetch("mnist", FILE).read_bytes() == GOOD and cached(tmp_path) == [FILE]
+
+
+def test_a_spoiled_beginning_is_thrown_away_and_the_file_is_fetched_anew(mirror, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "RETRIES", 1)
+    interrupted(mirror)
+    (tmp_path / "cache" / "genimg" / "mnist" / f"{FILE}.part").write_bytes(ALTERED[:150])
+    assert files.fetch("mnist", FILE).read_bytes() == GOOD
+    assert mirror.ranges == ["bytes=150-", None] and cached(tmp_path) == [FILE]
 
 
 def test_an_altered_cache_is_mended(mirror, tmp_path):

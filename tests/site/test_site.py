@@ -1,9 +1,12 @@
 """Every page of the built site in a browser, and what a reader does with it."""
 
 import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
-from built_site import SITE
+from bs4 import BeautifulSoup
+from built_site import SITE, pages
 
 # What the page says it holds, seen by the browser. Each returns a list of offenders, so a failure names them.
 NO_ALT = "[...document.images].filter(i => i.closest('.bd-article') ? !i.alt : !i.hasAttribute('alt')).map(i => i.src)"
@@ -43,6 +46,22 @@ def test_chapters_carry_the_number_in_their_file_name():
     for path in chapters:
         title = re.search(r"<h1><span class=\"section-number\">(\d+)\. </span>", path.read_text(encoding="utf-8"))
         assert title is not None and int(title[1]) == int(path.name[:2]), path.name
+
+
+def test_every_link_inside_the_site_leads_somewhere():
+    soups = {path: BeautifulSoup((SITE / path).read_text(encoding="utf-8"), "html.parser") for path in pages()}
+    names = {path: {tag["id"] for tag in soup.find_all(id=True)} for path, soup in soups.items()}
+    lost = []
+    for path, soup in soups.items():
+        for link in soup.select("article a[href]"):
+            parts = urlsplit(link["href"])
+            if parts.scheme or parts.netloc:
+                continue
+            place = (SITE / path).parent / unquote(parts.path) if parts.path else SITE / path
+            target = Path(place).resolve().relative_to(SITE.resolve()).as_posix()
+            if not (SITE / target).is_file() or (target in names and parts.fragment and parts.fragment not in names[target]):
+                lost.append(f"{path}: {link['href']}")
+    assert lost == []
 
 
 def test_root_leads_to_the_first_page(watched):

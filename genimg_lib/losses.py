@@ -75,3 +75,95 @@ def iwae_bound(log_w: Tensor) -> Tensor:
     if log_w.dim() != 2 or not len(log_w):
         raise ValueError(f"log_w has shape {tuple(log_w.shape)}: expected (k samples, B images), k > 0")
     return torch.logsumexp(log_w, dim=0) - math.log(len(log_w))
+
+
+# Adversaries. Every loss is minimised: V's ascent by D is written as the descent of minus V. Logits are raw scores, no sigmoid
+# applied; D(x) = σ(l). The mean runs over all entries: for S stacked networks, (S, B), it is 1/S of the sum of their losses.
+
+
+def _check_scores(real_logits: Tensor, fake_logits: Tensor, *, paired: bool = False) -> None:
+    """One number per image in both; as many real as generated ones if they are compared pair by pair."""
+    if real_logits.dim() != fake_logits.dim() or (paired and real_logits.shape != fake_logits.shape):
+        shapes = f"{tuple(real_logits.shape)} and {tuple(fake_logits.shape)}"
+        expected = "one shape, since they are compared in pairs" if paired else "(B,) for both; flatten (B, 1) first"
+        raise ValueError(f"real_logits and fake_logits have shapes {shapes}: expected {expected}")
+
+
+def logistic_d_loss(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    r"""-V = -log D(x) - log(1 - D(G(z))): mean over the batch, nats; 2 log 2 when D cannot tell, at l = 0.
+
+    real_logits, fake_logits: (B,) each, B may differ. Returns a scalar. Raises ValueError for different numbers of dimensions.
+    Goodfellow et al. (2014), minus equation 1.
+    """
+    _check_scores(real_logits, fake_logits)
+    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()  # -log σ(l) and -log(1 - σ(l))
+
+
+def saturating_g_loss(fake_logits: Tensor) -> Tensor:
+    r"""log(1 - D(G(z))): mean over the batch, nats, never positive; G's part of V. Slope in l: -σ(l), none for bad fakes.
+
+    fake_logits: (B,). Returns a scalar. Goodfellow et al. (2014), equation 1.
+    """
+    return -F.softplus(fake_logits).mean()
+
+
+def nonsaturating_g_loss(fake_logits: Tensor) -> Tensor:
+    r"""-log D(G(z)): mean over the batch, nats, never negative. Slope in l: σ(l) - 1, so -1 for bad fakes.
+
+    fake_logits: (B,). Returns a scalar. Goodfellow et al. (2014), section 3.
+    """
+    return F.softplus(-fake_logits).mean()
+
+
+def hinge_d_loss(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    r"""max(0, 1 - l(x)) + max(0, 1 + l(G(z))): mean over the batch; 2 when D cannot tell, at l = 0. Its least value over D is
+    2 (1 - TV(p, p_g)), TV between 0 and 1.
+
+    real_logits, fake_logits: (B,) each, B may differ. Returns a scalar. Raises ValueError for different numbers of dimensions.
+    Lim & Ye (2017).
+    """
+    _check_scores(real_logits, fake_logits)
+    return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+
+
+def hinge_g_loss(fake_logits: Tensor) -> Tensor:
+    r"""-l(G(z)): mean over the batch. No hinge here: with one, a fake beyond the margin would send no gradient.
+
+    fake_logits: (B,). Returns a scalar. Lim & Ye (2017).
+    """
+    return -fake_logits.mean()
+
+
+def wasserstein_d_loss(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    r"""f(G(z)) - f(x): mean over the batch; minus a lower bound on W_1(p, p_g) if f is 1-Lipschitz, in the data's unit.
+
+    real_logits, fake_logits: (B,) each, the critic's scores f, B may differ. Returns a scalar. Raises ValueError for different
+    numbers of dimensions. Unbounded below unless f is constrained. Arjovsky, Chintala & Bottou (2017), equation 2.
+    """
+    _check_scores(real_logits, fake_logits)
+    return fake_logits.mean() - real_logits.mean()
+
+
+def wasserstein_g_loss(fake_logits: Tensor) -> Tensor:
+    r"""-f(G(z)): mean over the batch, of a critic's scores (B,). Returns a scalar. Arjovsky, Chintala & Bottou (2017)."""
+    return -fake_logits.mean()
+
+
+def relativistic_d_loss(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    r"""-log σ(l(x) - l(G(z))): mean over pairs of one real and one generated image, nats; log 2 when D cannot tell.
+
+    real_logits, fake_logits: (B,) of one shape. Returns a scalar. Raises ValueError for two shapes, which would broadcast.
+    Jolicoeur-Martineau (2019), RSGAN.
+    """
+    _check_scores(real_logits, fake_logits, paired=True)
+    return F.softplus(fake_logits - real_logits).mean()
+
+
+def relativistic_g_loss(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    r"""-log σ(l(G(z)) - l(x)): mean over pairs, nats. Unlike the other losses of G, it looks at real images too.
+
+    real_logits, fake_logits: (B,) of one shape. Returns a scalar. Raises ValueError for two shapes, which would broadcast.
+    Jolicoeur-Martineau (2019), RSGAN.
+    """
+    _check_scores(real_logits, fake_logits, paired=True)
+    return F.softplus(real_logits - fake_logits).mean()

@@ -71,7 +71,7 @@ def test_step_size_falls_to_zero(few_glyphs, tmp_path, monkeypatch):
         seen.append(optimizer.param_groups[0]["lr"])
         return {"loss": torch.zeros(())}
 
-    monkeypatch.setattr(recipes, "vae_step", spy)
+    monkeypatch.setattr(recipes.vae, "vae_step", spy)
     dataclasses.replace(TINY, lr=0.5).fit(tmp_path)
     assert seen == pytest.approx([0.5, 0.5, 0.5, 0.5, 1 / 3, 1 / 6])
 
@@ -107,3 +107,29 @@ def test_shipped_vae_has_the_score_it_claims():
     for key, value in block["score"].items():
         assert score[key] == (pytest.approx(value, abs=0.02) if isinstance(value, float) else value)
     assert score["negative_elbo_nats"] < score["negative_elbo_new_fonts_nats"] < 150
+
+
+def test_vqvae_recipe_learns_keeps_its_codebook_alive_and_scores(few_glyphs, tmp_path):
+    tiny = recipes.VQVAEGlyphs(steps=40, batch_size=8, codes=6, code_dim=3, width=4)
+    path = tiny.run(tmp_path)
+    from safetensors.torch import load_file
+
+    model = tiny.model()
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    untrained = tiny.score(model)
+    model.load_state_dict(load_file(path))
+    score = tiny.score(model)
+    assert score == json.loads((tmp_path / "vqvae-glyphs.json").read_text())["score"]
+    assert score["reconstruction_nats"] < 0.6 * untrained["reconstruction_nats"]
+    assert score["code_rate_uniform_nats"] == pytest.approx(49 * math.log(6), abs=1e-3)
+    assert not torch.equal(start["codebook"], model.codebook) and score["perplexity"] > 1.5
+
+
+def test_shipped_vqvae_has_the_score_it_claims():
+    block = weights.provenance("vqvae-glyphs")
+    recipe = recipes.VQVAEGlyphs(**block["recipe"])
+    assert recipe == recipes.VQVAEGlyphs()
+    score = recipe.score(weights.load("vqvae-glyphs", recipe.model()))
+    for key, value in block["score"].items():
+        assert score[key] == (pytest.approx(value, abs=0.02) if isinstance(value, float) else value)
+    assert score["reconstruction_nats"] < score["reconstruction_new_fonts_nats"] < 50

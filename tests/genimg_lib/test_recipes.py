@@ -110,7 +110,7 @@ def test_shipped_vae_has_the_score_it_claims():
 
 
 def test_vqvae_recipe_learns_keeps_its_codebook_alive_and_scores(few_glyphs, tmp_path):
-    tiny = recipes.VQVAEGlyphs(steps=40, batch_size=8, codes=6, code_dim=3, width=4)
+    tiny = recipes.VQVAEGlyphs(steps=40, batch_size=8, lr=1e-2, codes=6, code_dim=3, width=8)
     path = tiny.run(tmp_path)
     from safetensors.torch import load_file
 

@@ -1,6 +1,7 @@
 """gan_step against one step worked by hand, the chapter's body, and wrong versions that leak from one player to the other."""
 
 import copy
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -8,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from genimg_lib import losses, training_gan
-from tools.execute import ROOT
 
+ROOT = Path(__file__).resolve().parents[2]
 close = torch.testing.assert_close
 
 

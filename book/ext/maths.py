@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,19 @@ def render_latex(latex: str, options: dict[str, Any] | None = None) -> str:
 
 
 def start_server(rundir: Path, timeout: float) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Node, and a connection to it.
+    """Node, and a connection to it over a unix socket, tried until node listens.
 
-    The package's unix-socket start connects once, perhaps before the server listens; its network start tries until it
-    does. A request is two small writes, and without TCP_NODELAY the second waits some 40 ms for the first's acknowledgement.
+    The package's own start connects once, perhaps too early. Over TCP each formula would wait some 40 ms: question and answer
+    are two small writes each, and the second is held back until the first is acknowledged.
     """
-    process, connection = katex_builder.KaTeXServer.start_network_socket(rundir, timeout)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    server, address = katex_builder.KaTeXServer, rundir / "katex.sock"
+    process = subprocess.Popen(server.build_command(socket=address), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=rundir)
+    connection, end = socket.socket(socket.AF_UNIX), time.monotonic() + timeout
+    while connection.connect_ex(str(address)):
+        if time.monotonic() > end:
+            process.kill()
+            raise server.timeout_error(timeout)
+        time.sleep(0.01)
     return process, connection
 
 

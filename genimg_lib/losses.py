@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -167,3 +168,68 @@ def relativistic_g_loss(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """
     _check_scores(real_logits, fake_logits, paired=True)
     return F.softplus(real_logits - fake_logits).mean()
+
+
+# What keeps an adversary in bounds. D maps images x (B, …) to one number each, (B,); S stacked networks on (S, B, …) to (S, B),
+# with batch_dims = 2. Weights γ or λ are the caller's. A D that couples images (BatchNorm, minibatch statistics) has no
+# gradient of its own for each of them: these penalties are not meant for it.
+
+
+def interpolate(x: Tensor, fake: Tensor, *, batch_dims: int = 1, generator: torch.Generator | None = None) -> Tensor:
+    r"""α x + (1 - α) x_g with one α ~ U[0, 1] per pair of images, the same for all of its pixels.
+
+    x, fake: (B, …) of one shape; returns the same, without a graph. Raises ValueError for two shapes, which would broadcast.
+    Gulrajani et al. (2017), algorithm 1.
+    """
+    if x.shape != fake.shape:
+        raise ValueError(f"x has shape {tuple(x.shape)} and fake {tuple(fake.shape)}: expected one shape, paired one to one")
+    ones = (1,) * (x.dim() - batch_dims)
+    alpha = torch.rand(*x.shape[:batch_dims], *ones, generator=generator, device=x.device, dtype=x.dtype)
+    return torch.lerp(fake.detach(), x.detach(), alpha)
+
+
+def input_gradient(D: Callable[[Tensor], Tensor], x: Tensor, *, batch_dims: int = 1) -> Tensor:
+    r"""∇_x D(x) for each image, pixels in one row, with a graph to D's parameters: penalties differentiate it again.
+
+    x: (B, …), taken without its own graph. Returns (B, pixels). Raises ValueError if D does not return one number per image:
+    an answer (B, 1) or a map of answers would be summed in silence.
+    """
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        logits = D(x)
+        if logits.shape != x.shape[:batch_dims]:
+            expected = tuple(x.shape[:batch_dims])
+            raise ValueError(f"D returned {tuple(logits.shape)}: expected one number per image, {expected}; flatten (B, 1)")
+        (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)  # image b's row depends on logit b alone
+    return gradient.flatten(batch_dims)
+
+
+def gradient_penalty(D: Callable[[Tensor], Tensor], x: Tensor, *, batch_dims: int = 1) -> Tensor:
+    r"""(‖∇_x D(x)‖₂ - 1)²: mean over the batch, the norm over all of an image's pixels. WGAN-GP adds λ times it.
+
+    x: (B, …), in WGAN-GP `interpolate(x, fake)`. Returns a scalar, with finite derivatives where the gradient vanishes, too (a
+    written-out √Σ has none there). Gulrajani et al. (2017), equation 3.
+    """
+    norm = torch.linalg.vector_norm(input_gradient(D, x, batch_dims=batch_dims), dim=-1)  # derivative 0 at gradient 0
+    return (norm - 1).square().mean()
+
+
+def zero_centred_penalty(D: Callable[[Tensor], Tensor], x: Tensor, *, batch_dims: int = 1) -> Tensor:
+    r"""‖∇_x D(x)‖₂²: mean over the batch. R1 is γ/2 times it at real images, R2 γ/2 times it at generated ones.
+
+    x: (B, …). Returns a scalar. Mescheder, Geiger & Nowozin (2018), equation 9 (R1) and 10 (R2), without the γ/2.
+    """
+    return input_gradient(D, x, batch_dims=batch_dims).square().sum(-1).mean()
+
+
+def orthogonal_penalty(weight: Tensor, *, diagonal: bool = True) -> Tensor:
+    r"""‖W Wᵀ - I‖_F², W (out, in · k · k) the weight with a row for each filter: 0 if the rows are orthonormal.
+
+    weight: (out, …). diagonal: if False only the off-diagonal part of W Wᵀ counts, so that rows may have any length (BigGAN).
+    Returns a scalar: summed over entries. No weight with more rows than columns can reach 0 with the diagonal.
+    Brock et al. (2017), "Neural photo editing", in its squared form; Brock, Donahue & Simonyan (2019), equation 3.
+    """
+    rows = weight.flatten(1)
+    gram = rows @ rows.T
+    identity = torch.eye(len(rows), dtype=gram.dtype, device=gram.device)
+    return (gram - identity if diagonal else gram * (1 - identity)).square().sum()

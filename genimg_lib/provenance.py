@@ -7,7 +7,7 @@ import hashlib
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,45 +37,103 @@ def _canonical(node: Any) -> str:
     return f"{type(node).__name__}({','.join(content)})"
 
 
-def _imports(tree: ast.Module, module: str, is_package: bool) -> set[str]:
-    """Every name that the module's import statements, wherever they stand, could mean."""
-    names = set()
+def _imports(tree: ast.AST, module: str) -> dict[str, str]:
+    """Local name -> dotted name, of every import statement wherever it stands; `from a import *` gives "*" -> "a"."""
+    path = _file(module)
+    package = module.split(".") if path is not None and path.name == "__init__.py" else module.split(".")[:-1]
+    names: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            names |= {alias.asname or alias.name: alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            parts = module.split(".")[: -node.level + is_package or None] if node.level else []
+            parts = package[: len(package) - node.level + 1] if node.level else []
             base = ".".join([*parts, *([node.module] if node.module else [])])
-            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+            names |= {alias.asname or alias.name: f"{base}.{alias.name}".removesuffix(".*") for alias in node.names}
     return names
 
 
-def _closure(modules: Iterable[str]) -> dict[str, ast.Module]:
-    """The modules and all that they import from `PACKAGES`, with their syntax trees; the top packages' own files aside."""
-    trees: dict[str, ast.Module] = {}
-    waiting = list(modules)
-    for module in waiting:
+def _gives(statement: ast.stmt) -> set[str]:
+    """The names that a statement at the top of a module defines; an import defines none of its own."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {statement.name}
+    return {
+        node.id if isinstance(node, ast.Name) else node.name
+        for node in ast.walk(statement)  # an assignment, or what stands in an if, try or with
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    }
+
+
+def _uses(node: ast.AST) -> Iterator[str]:
+    """Names and chains of attributes, dotted: `losses.bernoulli_nll`, `x`."""
+    chain: list[str] = []
+    while isinstance(node, ast.Attribute):
+        chain, node = [node.attr, *chain], node.value
+    if isinstance(node, ast.Name):
+        yield ".".join([node.id, *chain])
+        return
+    for child in ast.iter_child_nodes(node):
+        yield from _uses(child)
+
+
+def _split(dotted: str) -> tuple[str, str | None]:
+    """The longest module that a dotted name begins with, and the name in it that is meant; None means all of it."""
+    parts = dotted.split(".")
+    for length in range(len(parts), 0, -1):
+        if _file(".".join(parts[:length])):
+            return ".".join(parts[:length]), parts[length] if length < len(parts) else None
+    return dotted, None
+
+
+def _reached(modules: Iterable[str]) -> dict[str, list[ast.stmt]]:
+    """All of the modules named, and what these reach in others of `PACKAGES`; the top packages' own files aside.
+
+    Of a module that is imported only, the definitions used count, what these use in turn, and statements that define nothing
+    (a call at its top). A module that is handed about as a value, or imported for its effect, counts whole.
+    """
+    bodies: dict[str, tuple[list[ast.stmt], dict[str, str]]] = {}
+    taken: dict[str, set[int]] = {}
+    waiting: list[tuple[str, str | None]] = []
+    for module in modules:
         if _file(module) is None:
             raise ValueError(f"no module {module!r}: expected a module of {' or '.join(PACKAGES)}, such as genimg_lib.losses")
+        waiting.append((module, None))
     while waiting:
-        module = waiting.pop()
+        module, wanted = waiting.pop()
         path = _file(module)
-        if path is None or module in trees or module in PACKAGES:
+        if path is None or module in (*PACKAGES, __name__):  # this module describes results, it makes none
             continue
-        trees[module] = ast.parse(path.read_text(encoding="utf-8"))
-        waiting += _imports(trees[module], module, path.name == "__init__.py")
-        waiting.append(module.rpartition(".")[0])  # importing a.b runs a/__init__.py as well
-    return trees
+        if module not in bodies:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            bodies[module], taken[module] = (tree.body, _imports(tree, module)), set()
+            waiting.append((module.rpartition(".")[0], ""))  # importing a.b runs a/__init__.py as well
+        body, imports = bodies[module]
+        if wanted is None or wanted in imports or "*" in imports:
+            used = {use.partition(".")[0] for statement in body for use in _uses(statement)} if wanted is None else set()
+            passed_on = {
+                local for local in imports if local == "*" or local == wanted or (wanted is None and local not in used)
+            }
+            waiting += [_split(imports[local]) for local in sorted(passed_on)]
+        for index, statement in enumerate(body):
+            names = _gives(statement)
+            effect = not names and not isinstance(statement, ast.Import | ast.ImportFrom)
+            if index in taken[module] or not (wanted is None or wanted in names or effect):
+                continue
+            taken[module].add(index)
+            for use in _uses(statement):
+                head, dot, rest = use.partition(".")
+                waiting.append(_split(imports[head] + dot + rest) if head in imports else (module, head))
+    return {module: [bodies[module][0][index] for index in sorted(indices)] for module, indices in taken.items()}
 
 
 def source_hash(modules: Iterable[str]) -> str:
-    """SHA-256 of the source of the named modules and all that they import from this repository; comments and docstrings aside.
+    """SHA-256 of the source of the named modules and of all definitions that they reach in this repository.
 
-    Raises ValueError for a module that does not exist.
+    Comments, docstrings and what else stands in an imported module do not count. Raises ValueError for a module that does not
+    exist.
     """
     total = hashlib.sha256()
-    for module, tree in sorted(_closure(modules).items()):
-        total.update(f"{module}:{_canonical(tree)}\n".encode())
+    for module, statements in sorted(_reached(modules).items()):
+        total.update(f"{module}:{_canonical(ast.Module(statements, []))}\n".encode())
     return total.hexdigest()
 
 

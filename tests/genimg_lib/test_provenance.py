@@ -14,15 +14,16 @@ from genimg_lib import provenance
 
 SOURCES = {
     "genimg_lib/__init__.py": '__version__ = "1"\n',
-    "genimg_lib/top.py": "import math\nfrom .deep import leaf\n\ndef f(x):\n    return leaf.g(x) + math.pi\n",
-    "genimg_lib/deep/__init__.py": "from .side import F\nA = 1\n",
-    "genimg_lib/deep/side.py": "F = 1\n",
+    "genimg_lib/top.py": "import math\nfrom .deep import F, leaf\n\ndef f(x):\n    return leaf.g(x) + math.pi * F(x)\n",
+    "genimg_lib/deep/__init__.py": "from .side import F\nA = 1\nprint(A)\nB = 1\n",
+    "genimg_lib/deep/side.py": "E = 1\nG = 1\n\ndef F(x):\n    return E\n",
     "genimg_lib/deep/leaf.py": "def g(x):\n    from genimg_lib import late\n    return late.h(x)\n",
-    "genimg_lib/late.py": "class C:\n    x = 1\n\ndef h(x):\n    return x\n",
+    "genimg_lib/late.py": "class C:\n    x = 1\n\ndef h(x):\n    return x\n\ndef k(x):\n    return x + 1\n",
     "genimg_lib/other.py": "B = 1\n",
-    "genimg_lib/solo/__init__.py": "D = 1\n",
+    "genimg_lib/solo/__init__.py": "print(1)\n",
     "genimg_lib/solo/leaf.py": "E = 1\n",
-    "bench/run.py": "import genimg_lib.top\nimport genimg_lib.solo.leaf\n",
+    "genimg_lib/star.py": "J = 1\n",
+    "bench/run.py": "import genimg_lib.top\nimport genimg_lib.solo.leaf\nfrom genimg_lib.star import *\n",
 }
 
 
@@ -47,12 +48,15 @@ def tree(tmp_path, monkeypatch):
     [
         ("genimg_lib/top.py", "+ math", "- math"),
         ("genimg_lib/deep/leaf.py", "late.h(x)", "late.h(x) * 2"),  # imported relatively
-        ("genimg_lib/late.py", "return x", "return -x"),  # imported inside a function
-        ("genimg_lib/deep/__init__.py", "A = 1", "A = 2"),
-        ("genimg_lib/deep/side.py", "F = 1", "F = 2"),  # imported relatively by a package
-        ("genimg_lib/solo/__init__.py", "D = 1", "D = 2"),  # run when a module below it is imported
+        ("genimg_lib/late.py", "return x\n\n", "return -x\n\n"),  # imported inside a function
+        ("genimg_lib/deep/__init__.py", "A = 1", "A = 2"),  # used by a statement that defines nothing
+        ("genimg_lib/deep/side.py", "return E", "return -E"),  # handed on by a package
+        ("genimg_lib/deep/side.py", "E = 1", "E = 2"),  # used by a function that is used
+        ("genimg_lib/solo/__init__.py", "print(1)", "print(2)"),  # run when a module below it is imported
+        ("genimg_lib/solo/leaf.py", "E = 1", "E = 2"),  # imported for its effect
+        ("genimg_lib/star.py", "J = 1", "J = 2"),
         ("bench/run.py", "import genimg_lib.top", "import genimg_lib.top as t"),
-        ("genimg_lib/late.py", "x = 1", "x = True"),  # equal values, different programs
+        ("genimg_lib/late.py", "return x\n\n", "return x if True else 1\n\n"),
     ],
 )
 def test_a_change_of_code_is_seen(tree, file, old, new):
@@ -68,6 +72,10 @@ def test_a_change_of_code_is_seen(tree, file, old, new):
         ("genimg_lib/late.py", "class C:\n", 'class C:\n    """Says something."""\n'),
         ("genimg_lib/late.py", "class C", '"""Module."""\n\nclass C'),
         ("genimg_lib/other.py", "B = 1", "B = 2"),  # imported by nobody here
+        ("genimg_lib/late.py", "x + 1", "x + 2"),  # a neighbour of what is used
+        ("genimg_lib/late.py", "x = 1", "x = 2"),
+        ("genimg_lib/deep/__init__.py", "B = 1", "B = 2"),
+        ("genimg_lib/deep/side.py", "G = 1", "G = 2"),
         ("genimg_lib/__init__.py", '"1"', '"2"'),  # a new version number alone
     ],
 )
@@ -78,18 +86,30 @@ def test_words_and_strangers_are_not(tree, file, old, new):
 
 
 def test_order_and_repetition_of_names_do_not_matter(tree):
-    assert provenance.source_hash(["genimg_lib.top", "genimg_lib.late"]) == provenance.source_hash(["genimg_lib.top"])
+    one, two = "genimg_lib.top", "genimg_lib.late"
+    assert provenance.source_hash([one, two]) == provenance.source_hash([two, one, one])
+
+
+def test_a_module_that_is_named_or_handed_about_counts_whole(tree):
+    for modules in (["genimg_lib.late"], ["genimg_lib.whole"]):
+        (provenance.ROOT / "genimg_lib/whole.py").write_text(
+            "from genimg_lib import late\n\ndef f(n):\n    return getattr(late, n)\n"
+        )
+        before = provenance.source_hash(modules)
+        tree("genimg_lib/late.py", "x = 1", "x = True")  # equal values, different programs
+        assert provenance.source_hash(modules) != before
+        tree("genimg_lib/late.py", "x = 1", "x = 1")
 
 
 def test_hash_is_the_same_in_every_python(tree):
     """Pinned: the canonical text must not depend on what `ast.dump` prints in this version."""
-    assert provenance.source_hash(["genimg_lib.late"])[:16] == "8f913bbe9069c8da"
+    assert provenance.source_hash(["genimg_lib.late"])[:16] == "c1155570ca6e89a8"
 
 
 def test_is_stale(tree):
     block = {"modules": ["genimg_lib.top"], "source_sha256": provenance.source_hash(["genimg_lib.top"])}
     assert not provenance.is_stale(block)
-    tree("genimg_lib/late.py", "return x", "return 3")
+    tree("genimg_lib/late.py", "return x\n\n", "return 3\n\n")
     assert provenance.is_stale(block)
     assert provenance.is_stale(block | {"modules": ["genimg_lib.gone"]})
 

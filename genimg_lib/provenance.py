@@ -90,31 +90,35 @@ def _reached(modules: Iterable[str]) -> dict[str, list[ast.stmt]]:
     Of a module that is imported only, the definitions used count, what these use in turn, and statements that define nothing
     (a call at its top). A module that is handed about as a value, or imported for its effect, counts whole.
     """
-    bodies: dict[str, tuple[list[ast.stmt], dict[str, str]]] = {}
+    bodies: dict[str, tuple[list[tuple[ast.stmt, set[str]]], dict[str, str]]] = {}  # statements with what they define; imports
     taken: dict[str, set[int]] = {}
     waiting: list[tuple[str, str | None]] = []
+    seen: set[tuple[str, str | None]] = set()
     for module in modules:
         if _file(module) is None:
             raise ValueError(f"no module {module!r}: expected a module of {' or '.join(PACKAGES)}, such as genimg_lib.losses")
         waiting.append((module, None))
     while waiting:
         module, wanted = waiting.pop()
+        if (module, wanted) in seen:
+            continue
+        seen.add((module, wanted))
         path = _file(module)
         if path is None or module in (*PACKAGES, __name__):  # this module describes results, it makes none
             continue
         if module not in bodies:
             tree = ast.parse(path.read_text(encoding="utf-8"))
-            bodies[module], taken[module] = (tree.body, _imports(tree, module)), set()
+            bodies[module] = [(statement, _gives(statement)) for statement in tree.body], _imports(tree, module)
+            taken[module] = set()
             waiting.append((module.rpartition(".")[0], ""))  # importing a.b runs a/__init__.py as well
         body, imports = bodies[module]
         if wanted is None or wanted in imports or "*" in imports:
-            used = {use.partition(".")[0] for statement in body for use in _uses(statement)} if wanted is None else set()
+            used = {use.partition(".")[0] for statement, _ in body for use in _uses(statement)} if wanted is None else set()
             passed_on = {
                 local for local in imports if local == "*" or local == wanted or (wanted is None and local not in used)
             }
             waiting += [_split(imports[local]) for local in sorted(passed_on)]
-        for index, statement in enumerate(body):
-            names = _gives(statement)
+        for index, (statement, names) in enumerate(body):
             effect = not names and not isinstance(statement, ast.Import | ast.ImportFrom)
             if index in taken[module] or not (wanted is None or wanted in names or effect):
                 continue
@@ -122,7 +126,7 @@ def _reached(modules: Iterable[str]) -> dict[str, list[ast.stmt]]:
             for use in _uses(statement):
                 head, dot, rest = use.partition(".")
                 waiting.append(_split(imports[head] + dot + rest) if head in imports else (module, head))
-    return {module: [bodies[module][0][index] for index in sorted(indices)] for module, indices in taken.items()}
+    return {module: [bodies[module][0][index][0] for index in sorted(indices)] for module, indices in taken.items()}
 
 
 def source_hash(modules: Iterable[str]) -> str:

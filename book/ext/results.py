@@ -1,6 +1,7 @@
 """Tables of `bench/results/EXPERIMENT/*.json`: long runs beside published numbers, and measured speeds.
 
     {results-table} EXPERIMENT with `:metric: KEY` and `:unit: WORDS`: a row per method, published value and gap beside it
+    {measures-table} EXPERIMENT with `:measures: KEY = WORDS; KEY = WORDS`: a row per method, a column per measure
     {speed-table} EXPERIMENT: medians and ranges of `steps_per_second`, `ratios`, and where the time goes
 
 Runs of one method with several seeds become one row: the mean and the range. Failed runs are counted, not dropped. A result
@@ -37,15 +38,35 @@ def over_seeds(values: list[float]) -> str:
 
 def method_row(runs: list[Result], metric: str) -> Row:
     """Method, runs, our value, the published one, the gap, remarks."""
-    good = [run for run in runs if run["provenance"]["failed"] is None]
+    good = [run for run in runs if not failed(run)]
     ours = [float(run[metric]) for run in good]
     published = next((float(run["published"]["value"]) for run in runs if run.get("published")), None)
-    remarks = [f"seed {run['provenance']['seed']} failed: {run['provenance']['failed']}" for run in runs if run not in good]
-    if any(is_stale(run["provenance"]) for run in runs):
-        remarks.append(STALE)
     gap = f"{mean(ours) - published:+.2f}" if ours and published is not None else "–"
     theirs = "–" if published is None else f"{published:.2f}"
-    return [runs[0]["method"], str(len(runs)), over_seeds(ours) if ours else "–", theirs, gap, "; ".join(remarks)]
+    return [runs[0]["method"], str(len(runs)), over_seeds(ours) if ours else "–", theirs, gap, remarks(runs)]
+
+
+def remarks(runs: list[Result]) -> str:
+    """Failed runs, each with its reason, and whether the code has changed since."""
+    words = [f"seed {run['provenance']['seed']} failed: {run['provenance']['failed']}" for run in runs if failed(run)]
+    if any(is_stale(run["provenance"]) for run in runs):
+        words.append(STALE)
+    return "; ".join(words)
+
+
+def failed(run: Result) -> bool:
+    return run["provenance"]["failed"] is not None
+
+
+def measures_rows(methods: dict[str, list[Result]], measures: list[str]) -> list[Row]:
+    """Method, runs, each measure over the runs that did not fail, remarks; the best of the first measure last."""
+    rows: list[tuple[list[float], Row]] = []
+    for name, runs in methods.items():
+        values = [[float(run[key]) for run in runs if not failed(run) and run[key] is not None] for key in measures]
+        cells = [over_seeds(column) if column else "–" for column in values]
+        order = [mean(column) if column else float("-inf") for column in values]
+        rows.append((order, [name, str(len(runs)), *cells, remarks(runs)]))
+    return [row for _, row in sorted(rows, key=lambda pair: pair[0])]
 
 
 def notes(results: list[Result]) -> list[nodes.Node]:
@@ -109,6 +130,24 @@ class ResultsTable(FromResults):
         return [table(["method", "runs", f"ours, {self.options['unit']}", "published", "gap", "remarks"], rows)]
 
 
+class MeasuresTable(FromResults):
+    option_spec: ClassVar = {"measures": directives.unchanged_required}
+
+    def run(self) -> list[nodes.Node]:
+        pairs = [part.partition("=") for part in self.options.get("measures", "").split(";")]
+        self.measures = {key.strip(): words.strip() for key, _, words in pairs}
+        if not all(key and words for key, words in self.measures.items()):
+            raise self.error(f"measures-table {self.arguments[0]}: give `:measures: KEY = WORDS; KEY = WORDS`")
+        return super().run()
+
+    def render(self, results: list[Result]) -> list[nodes.Node]:
+        methods: dict[str, list[Result]] = {}
+        for result in results:
+            methods.setdefault(result["method"], []).append(result)
+        head = ["method", "runs", *self.measures.values(), "remarks"]
+        return [table(head, measures_rows(methods, list(self.measures)))]
+
+
 class SpeedTable(FromResults):
     def render(self, results: list[Result]) -> list[nodes.Node]:
         return [node for result in results for node in speed_tables(result)]
@@ -116,5 +155,6 @@ class SpeedTable(FromResults):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("results-table", ResultsTable)
+    app.add_directive("measures-table", MeasuresTable)
     app.add_directive("speed-table", SpeedTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

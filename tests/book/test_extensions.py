@@ -173,6 +173,32 @@ def test_macros_are_those_that_the_pages_use():
     assert not unused
 
 
+def test_measures_are_averaged_over_the_runs_that_did_not_fail():
+    def run(method, seed, modes, quality, failure=None):
+        block = {"seed": seed, "failed": failure, "modules": ["genimg_lib.plots"]}
+        block["source_sha256"] = provenance.source_hash(block["modules"])
+        return {"method": method, "modes": modes, "quality": quality, "provenance": block}
+
+    methods = {
+        "good": [run("good", 0, 8, 90.0), run("good", 1, 6, 80.0)],
+        "bad": [run("bad", 0, 2, 50.0), run("bad", 1, 0, None, "NaN")],
+        "broken": [run("broken", 0, 0, None, "NaN")],
+    }
+    assert results.measures_rows(methods, ["modes", "quality"]) == [
+        ["broken", "1", "–", "–", "seed 0 failed: NaN"],
+        ["bad", "2", "2.00", "50.00", "seed 1 failed: NaN"],
+        ["good", "2", "7.00 (6.00 to 8.00)", "85.00 (80.00 to 90.00)", ""],
+    ]
+
+
+@pytest.mark.parametrize("options", [{}, {"measures": "modes"}, {"measures": "modes = of 8; = x"}])
+def test_a_measures_table_without_its_measures_is_an_error(options):
+    table = results.MeasuresTable("measures-table", ["no-such-experiment"], options, [], 1, 0, "", None, Mock())
+    with pytest.raises(DirectiveError) as error:
+        table.run()
+    assert ":measures: KEY = WORDS" in error.value.msg
+
+
 def test_a_results_table_without_its_metric_is_an_error_even_before_there_are_results():
     table = results.ResultsTable("results-table", ["no-such-experiment"], {"unit": "nats"}, [], 1, 0, "", None, Mock())
     with pytest.raises(DirectiveError) as error:

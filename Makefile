@@ -61,6 +61,12 @@ execute: $(VENV)/.all-installed
 bench: $(VENV)/.all-installed
 	for k in 1 5 50; do $(BIN)/python -m bench.iwae_mnist $$k || exit 1; done
 	$(BIN)/python -m bench.vae_speed
+	for data in ring grid; do $(BIN)/python -m bench.toy_gans $$data || exit 1; done
+	$(BIN)/python -m bench.dcgan_ablation
+	for row in "diagonal 200" "mingru 200" "mingru 600"; do $(BIN)/python -m bench.adding $$row || exit 1; done
+	for method in lstm gru diagonal; do $(BIN)/python -m bench.sequential_mnist $$method || exit 1; done
+	$(BIN)/python -m bench.scan_speed
+	$(BIN)/python -m bench.binarised_mnist
 
 audit: test
 	$(BIN)/python tools/stale.py

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
+from .autoregressive import PixelCNNGlyphs, VQPriorGlyphs
 from .base import Recipe
 from .classifiers import GlyphClassifierRecipe
+from .gan import DCGANGlyphs
 from .vae import ImportanceWeights, IWAEMnist, VAEGlyphs
 from .vq import VQVAEGlyphs
 
-__all__ = ["RECIPES", "GlyphClassifierRecipe", "IWAEMnist", "ImportanceWeights", "Recipe", "VAEGlyphs", "VQVAEGlyphs", "find"]
+__all__ = [
+    "RECIPES",
+    "DCGANGlyphs",
+    "GlyphClassifierRecipe",
+    "IWAEMnist",
+    "ImportanceWeights",
+    "PixelCNNGlyphs",
+    "Recipe",
+    "VAEGlyphs",
+    "VQPriorGlyphs",
+    "VQVAEGlyphs",
+    "find",
+]
 
 RECIPES: dict[str, type[Recipe]] = {
-    recipe.name: recipe for recipe in (VAEGlyphs, GlyphClassifierRecipe, IWAEMnist, VQVAEGlyphs)
+    recipe.name: recipe
+    for recipe in (VAEGlyphs, GlyphClassifierRecipe, IWAEMnist, VQVAEGlyphs, DCGANGlyphs, PixelCNNGlyphs, VQPriorGlyphs)
 }
 
 

@@ -20,6 +20,16 @@ VAE = """
     mistake-exp-logvar mistake-batchnorm-z mistake-sigmoid-latents mistake-kl-from-decoder mistake-prior-noise-decoder
     mistake-decoder-shown-x mistake-sum-mean mistake-encoder-alone mistake-collapse-fight
 """
+GAN = """
+    mistake-min-max-swapped mistake-both-descend mistake-loss-difference mistake-g-loss-without-g mistake-mean-sigmoid
+    mistake-fakes-labelled-real mistake-only-reals mistake-label-order mistake-loss-arguments mistake-sigmoid-twice
+    mistake-log-one-minus-d mistake-many-sigmoids mistake-penalty-alpha mistake-until-convergence
+    mistake-generator-fed-images mistake-graph-cut mistake-missing-detach mistake-wrong-network-frozen
+    mistake-gradients-zipped mistake-optimiser-never-steps mistake-layers-rebuilt mistake-same-noise mistake-gamma-zero
+    mistake-shapes-differ mistake-no-activations mistake-impossible-reshape mistake-dense-wrong-axis mistake-ranges-differ
+    mistake-input-overwritten mistake-loop-batch-size
+"""
+RNN = "mistake-lstm-cures-explosion mistake-clip-after-step mistake-state-kept mistake-recurrent-recursive"
 
 
 def headings(text: str) -> list[str]:
@@ -88,7 +98,7 @@ each = pytest.mark.parametrize("name", SECTIONS)
 
 def test_all_mistakes_are_there_once() -> None:
     assert len(headings(TEXT)) == len(set(headings(TEXT)))
-    assert set(VAE.split()) - set(headings(TEXT)) == set()
+    assert set(f"{VAE} {GAN} {RNN}".split()) - set(headings(TEXT)) == set()
     assert list(SECTIONS) == headings(TEXT), "a cell holds one heading of a mistake at most"
 
 

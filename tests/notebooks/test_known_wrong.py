@@ -8,6 +8,7 @@ import ast
 import math
 import sys
 from collections.abc import Callable
+from functools import cache
 
 import nbformat
 import pytest
@@ -60,12 +61,17 @@ def put_in_place(function: str, wrong: Callable[..., Tensor], put: Callable[[obj
 
 def claims_through(function: str) -> list[tuple[str, str]]:
     """(notebook, label) of the claims of which a side goes through the function."""
-    found = []
-    for name, notebook in NOTEBOOKS.items():
-        cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-        sides = [(comparison.label, comparison.actual | comparison.expected) for comparison in comparisons(cells)]
-        found += [(name, label) for label, functions in sides if f"genimg_lib.{function}" in functions]
+    found = [
+        (name, label) for name in NOTEBOOKS for label, functions in sides_of(name) if f"genimg_lib.{function}" in functions
+    ]
     return list(dict.fromkeys(found))
+
+
+@cache
+def sides_of(name: str) -> list[tuple[str, set[str]]]:
+    """Each comparison of a notebook: its claim's label, and the functions that its two sides go through."""
+    cells = [cell.source for cell in NOTEBOOKS[name].cells if cell.cell_type == "code"]
+    return [(comparison.label, comparison.actual | comparison.expected) for comparison in comparisons(cells)]
 
 
 def names_in(source: str, *contexts: type) -> set[str]:

@@ -76,6 +76,7 @@ class _Tracer:
         self.label: str | None = None
         self.scopes: dict[int, Scope] = {}
         self.running: list[ast.AST] = []
+        self.known: dict[Any, Value] = {}  # calls already followed
 
     # statements
 
@@ -244,6 +245,12 @@ class _Tracer:
         """What the body of a function, lambda or class of the notebook meets when called with these arguments."""
         if code in self.running:
             return Value()
+        everything = frozenset(scope.items()), tuple(positional), frozenset(named.items()), frozenset(self.running), self.label
+        if (code, everything) not in self.known:  # a call leaves nothing behind but what it met, so once is enough
+            self.known[code, everything] = self._run(code, scope, positional, named)
+        return self.known[code, everything]
+
+    def _run(self, code: ast.AST, scope: Scope, positional: list[Value], named: dict[str | None, Value]) -> Value:
         self.running.append(code)
         try:
             inner = dict(scope)

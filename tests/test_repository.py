@@ -82,7 +82,7 @@ def test_the_library_stays_small() -> None:
         if name(path).startswith("genimg_lib/") and path.suffix == ".py"
     }
     assert {path: count for path, count in lines.items() if count > 260} == {}, "about 250 lines a file"
-    assert sum(lines.values()) <= 4_300  # 2,500 for the foundation; more chapters, more library
+    assert sum(lines.values()) <= 4_600  # 2,500 for the foundation; more chapters, more library
 
 
 def test_every_notebook_is_in_the_table_of_contents() -> None:

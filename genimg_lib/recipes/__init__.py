@@ -7,17 +7,25 @@ from difflib import get_close_matches
 from .autoregressive import PixelCNNGlyphs, VQPriorGlyphs
 from .base import Recipe
 from .classifiers import GlyphClassifierRecipe
+from .conditional import ConditionalGlyphs
+from .fashion import ConditionalFashion, FashionClassifier
 from .gan import DCGANGlyphs
+from .scaling import BigGANColour, ProgressiveColour
 from .vae import ImportanceWeights, IWAEMnist, VAEGlyphs
 from .vq import VQVAEGlyphs
 
 __all__ = [
     "RECIPES",
+    "BigGANColour",
+    "ConditionalFashion",
+    "ConditionalGlyphs",
     "DCGANGlyphs",
+    "FashionClassifier",
     "GlyphClassifierRecipe",
     "IWAEMnist",
     "ImportanceWeights",
     "PixelCNNGlyphs",
+    "ProgressiveColour",
     "Recipe",
     "VAEGlyphs",
     "VQPriorGlyphs",
@@ -27,7 +35,20 @@ __all__ = [
 
 RECIPES: dict[str, type[Recipe]] = {
     recipe.name: recipe
-    for recipe in (VAEGlyphs, GlyphClassifierRecipe, IWAEMnist, VQVAEGlyphs, DCGANGlyphs, PixelCNNGlyphs, VQPriorGlyphs)
+    for recipe in (
+        VAEGlyphs,
+        GlyphClassifierRecipe,
+        IWAEMnist,
+        VQVAEGlyphs,
+        DCGANGlyphs,
+        PixelCNNGlyphs,
+        VQPriorGlyphs,
+        ConditionalGlyphs,
+        FashionClassifier,
+        ConditionalFashion,
+        BigGANColour,
+        ProgressiveColour,
+    )
 }
 
 

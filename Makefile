@@ -62,8 +62,12 @@ bench: $(VENV)/.all-installed
 	for k in 1 5 50; do $(BIN)/python -m bench.iwae_mnist $$k || exit 1; done
 	$(BIN)/python -m bench.vae_speed
 	for data in ring grid; do $(BIN)/python -m bench.toy_gans $$data || exit 1; done
+	$(BIN)/python -m bench.glyph_modes
 	$(BIN)/python -m bench.dcgan_ablation
+	$(BIN)/python -m bench.scaling
 	for row in "diagonal 200" "mingru 200" "mingru 600"; do $(BIN)/python -m bench.adding $$row || exit 1; done
+	for task in adding copying; do $(BIN)/python -m bench.sweep $$task || exit 1; done
+	$(BIN)/python -m bench.sweep_longer
 	for method in lstm gru diagonal; do $(BIN)/python -m bench.sequential_mnist $$method || exit 1; done
 	$(BIN)/python -m bench.scan_speed
 	$(BIN)/python -m bench.binarised_mnist

@@ -17,7 +17,8 @@ recipes (genimg train RECIPE --help lists the fields):
 
 def usage() -> str:
     """What the command can do, with the first line of each recipe's description."""
-    lines = (f"  {name:17} {(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in sorted(recipes.RECIPES.items()))
+    width = max(map(len, recipes.RECIPES))
+    lines = (f"  {name:{width}} {(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in sorted(recipes.RECIPES.items()))
     return USAGE + "\n".join(lines)
 
 

@@ -20,7 +20,7 @@ from genimg_lib import checkpoints, provenance
 
 RESULTS = Path("bench/results/sweep-longer")
 WORK = Path("runs/sweep/longer-adding-mingru.json")
-LENGTHS = (2880, 5760, 11_520)
+LENGTHS = (2880, 5760, 11_520, 23_040)
 CONFIG = replace(sweep.Config("adding", "mingru"), test_batch=20)  # fewer at a time: long sequences take memory
 
 

@@ -1,4 +1,4 @@
-"""bench.sweep, past its longest sequences: adding with the minGRU, which 1,440 steps did not break.
+"""bench.sweep, past its longest sequences: adding with the minGRU, which 1,440 steps did not break, until no seed solves.
 
     python -m bench.sweep_longer
 

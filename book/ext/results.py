@@ -59,7 +59,7 @@ def failed(run: Result) -> bool:
 
 
 def measures_rows(methods: dict[str, list[Result]], measures: list[str]) -> list[Row]:
-    """Method, runs, each measure over the runs that did not fail, remarks; the best of the first measure last."""
+    """Method, runs, each measure over the runs that did not fail, remarks; ascending by the first measure."""
     rows: list[tuple[list[float], Row]] = []
     for name, runs in methods.items():
         values = [[float(run[key]) for run in runs if not failed(run) and run[key] is not None] for key in measures]

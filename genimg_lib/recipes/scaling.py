@@ -1,4 +1,4 @@
-"""The models of the chapter on scaling up: colour images of the ten digits, grown, or drawn class by class."""
+"""The models of chapter 12: colour images of the ten digits, grown, or drawn class by class."""
 
 from __future__ import annotations
 

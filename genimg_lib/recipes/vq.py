@@ -19,7 +19,7 @@ from .base import BINARISATION, Recipe, glyphs_data
 
 @dataclass(frozen=True)
 class VQVAEGlyphs(Recipe):
-    """The VQ-VAE of chapters 04, 15 and 17: convolutional, 7 x 7 codes an image, on glyphs binarised anew for every batch."""
+    """The VQ-VAE of chapters 04 and 15: convolutional, 7 x 7 codes an image, on glyphs binarised anew for every batch."""
 
     name: ClassVar[str] = "vqvae-glyphs"
     modules: ClassVar[tuple[str, ...]] = ("genimg_lib.networks.vq", "genimg_lib.training", "genimg_lib.datasets.glyphs")

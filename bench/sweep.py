@@ -1,4 +1,4 @@
-"""Chapter 14's sweep, carried on: adding and copying at growing length until all five seeds of a cell break, or the lengths end.
+"""Chapter 14's sweep, carried on: adding and copying at growing length until all seeds of a cell break, or the lengths end.
 
     python -m bench.sweep adding gru          # one cell on one task: the task, then one of METHODS
     python -m bench.sweep copying             # all cells on one task

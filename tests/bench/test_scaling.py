@@ -1,7 +1,10 @@
 """Every kind changes what its name says; a mixture draws each image from one generator; equal arithmetic is equal."""
 
+import json
 from dataclasses import asdict
+from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 from torch import nn
@@ -125,3 +128,14 @@ def test_a_short_game_runs_and_scores(monkeypatch, tmp_path):
     first = (tmp_path / "05-seed0.json").read_bytes()
     scaling.main(["5"])
     assert (tmp_path / "05-seed0.json").read_bytes() == first and b'"read_right_percent": null' in first
+
+
+def test_the_chapters_table_is_that_of_the_result_files():
+    (path,) = Path("notebooks/gan").glob("12_*.ipynb")
+    cells = nbformat.read(path, as_version=4).cells
+    text = next(cell.source for cell in cells if "| kind | three seeds |" in cell.source)
+    for number, kind in enumerate(KINDS):
+        results = [json.loads(file.read_text()) for file in scaling.RESULTS.glob(f"{number:02d}-seed*.json")]
+        distances = sorted(round(result["frechet"]) for result in results)
+        assert len(distances) == len(scaling.SEEDS)
+        assert f"| {kind.name} | " + ", ".join(f"{distance:,}" for distance in distances) + " |\n" in text

@@ -1,4 +1,4 @@
-"""bench.sweep, past its longest sequences: adding with the minGRU, which 1,440 steps did not break, until no seed solves.
+"""bench.sweep, past its longest sequences: adding with the minGRU, which 1,440 steps did not break, up to 23,040.
 
     python -m bench.sweep_longer
 

@@ -28,7 +28,7 @@ from genimg_lib.datasets import points
 from genimg_lib.metrics.modes import gaussian_modes
 from genimg_lib.networks.stacked import stacked_mlp
 from genimg_lib.training import adam
-from genimg_lib.training_gan import GameLoss, gan_step
+from genimg_lib.training_gan import gan_step
 
 SCALE = {"ring": 1.0, "grid": 4.0}  # data units in one unit of the networks
 SAMPLES = 2500  # scored a seed
@@ -42,7 +42,7 @@ RESULTS = Path("bench/results")
 
 @dataclass(frozen=True)
 class Config:
-    """One training of several seeds; lr, beta1 and gamma are what tuning chooses."""
+    """One training of several seeds; lr, beta1, gamma and look_ahead are what tuning chooses."""
 
     method: str
     data: str  # ring or grid
@@ -56,6 +56,7 @@ class Config:
     codes: int = 0  # values of a discrete latent beside it, one-hot and equally likely; 0: there is none
     average: float = 0.995  # decay of the running mean of G's weights, which is what is scored
     generators: int = 1  # of the mixture
+    look_ahead: float = 0.0  # size of the steps of D that an unrolled generator foresees
     seeds: tuple[int, ...] = (10, 11, 12, 13, 14)
 
 
@@ -66,8 +67,9 @@ PROTOCOL = (
     "tried on seeds 0 to 4 with 1,500 updates; the one with most modes, then most high quality, is trained on seeds 10 to 14 "
     "and scored with 2,500 points each. A mode is covered if 20 or more of them lie within 3 standard deviations."
 )
+UNROLLED = [(5e-4, 0.01), (5e-4, 0.1), (1e-4, 0.1)]  # lr and look_ahead
 PENALISED = [(1.0, 1e-3), (1.0, 5e-4), (0.5, 5e-4)]  # gamma at the first and the last step
-METHODS: dict[str, tuple[str, dict[str, Any], Callable[..., Tensor], GameLoss]] = {  # name, critic, losses of D and of G
+METHODS: dict[str, tuple[str, dict[str, Any], Callable[..., Tensor], Callable[..., Tensor]]] = {  # critic, losses of D and G
     "gan": ("GAN, non-saturating", {}, nets.logistic, nets.nonsaturating),
     "unrolled": (f"Unrolled GAN, {nets.UNROLLED} steps", {}, nets.logistic, nets.unrolled),
     "pacgan2": ("PacGAN2", {"pack": 2}, nets.logistic, nets.nonsaturating),
@@ -88,6 +90,8 @@ def candidates(method: str, data: str) -> list[Config]:
     base = Config(
         method, data, steps=STEPS[data], generators=8 if method == "mixture" else 1, codes=CODES if "codes" in method else 0
     )
+    if method == "unrolled":
+        return [replace(base, lr=lr, beta1=0.5, look_ahead=step) for lr, step in UNROLLED]
     if method.startswith("r"):
         return [replace(base, gamma=gamma) for gamma in PENALISED]
     if method == "wgan-gp":
@@ -128,6 +132,7 @@ def fit(config: Config) -> tuple[Tensor, float]:
     D = nets.Critic(config.seeds, config.width, **critic)
     opt_G, opt_D = (adam(net.parameters(), config.lr, (config.beta1, 0.99)) for net in (G, D))
     averaged = AveragedModel(G, multi_avg_fn=get_ema_multi_avg_fn(config.average))
+    foreseen = {"lr": config.look_ahead} if config.look_ahead else {}
     start = time.perf_counter()
     for step in range(config.steps):
         done = step / config.steps
@@ -138,7 +143,7 @@ def fit(config: Config) -> tuple[Tensor, float]:
         gan_step(
             G, D, opt_G, opt_D, draw(),
             lambda: noise(config, config.batch_size, generator),
-            d_loss=partial(d_loss, **weight), g_loss=g_loss,
+            d_loss=partial(d_loss, **weight), g_loss=partial(g_loss, **foreseen),
             backward=lambda loss: (len(config.seeds) * loss).backward(),  # the sum over seeds, whose networks share nothing
         )  # fmt: skip
         averaged.update_parameters(G)
@@ -176,7 +181,8 @@ def tuned(method: str, data: str) -> tuple[Config, list[dict[str, Any]]]:
     for config in candidates(method, data):
         scores = [score(sample, data) for sample in fit(replace(config, seeds=TUNING, steps=TUNING_STEPS))[0]]
         modes, quality = (mean(row.get(key, 0) for row in scores) for key in ("modes", "high_quality_percent"))
-        tried.append({"lr": config.lr, "beta1": config.beta1, "gamma": config.gamma, "modes": modes, "high_quality": quality})
+        chosen = {key: getattr(config, key) for key in ("lr", "beta1", "gamma", "look_ahead")}
+        tried.append({**chosen, "modes": modes, "high_quality": quality})
         print(data, method, tried[-1], file=sys.stderr, flush=True)
     best = max(range(len(tried)), key=lambda i: (tried[i]["modes"], tried[i]["high_quality"]))
     return candidates(method, data)[best], tried

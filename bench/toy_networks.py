@@ -18,7 +18,6 @@ OCTAVES = 3  # of the sines and cosines that a critic sees beside the coordinate
 activation = partial(nn.LeakyReLU, 0.2)
 GROUP = 8  # points whose spread the minibatch statistic sees
 UNROLLED = 3  # steps of D that G looks ahead
-UNROLLED_LR = 0.1  # their size: plain gradient descent
 
 
 class StackedSpectralNorm(nn.Module):
@@ -102,15 +101,21 @@ def nonsaturating(D: Critic, x: Tensor, fake: Tensor) -> Tensor:
     return losses.nonsaturating_g_loss(D(fake))
 
 
-def unrolled(D: Critic, x: Tensor, fake: Tensor) -> Tensor:
-    """G's loss against D after UNROLLED steps of its own on this batch, differentiated through them: Metz et al. (2017)."""
+def unrolled(D: Critic, x: Tensor, fake: Tensor, lr: float) -> Tensor:
+    """Minus D's loss after UNROLLED steps of plain gradient descent on this batch, differentiated through them.
+
+    lr: the size of those steps. The minimax loss, as in Metz et al. (2017), not the non-saturating one.
+    """
     params = {name: value.detach().requires_grad_() for name, value in D.named_parameters()}
-    for _ in range(UNROLLED):
+
+    def d_loss() -> Tensor:
         real, generated = (functional_call(D, params, (points,)) for points in (x, fake))
-        loss = len(x) * losses.logistic_d_loss(real_logits=real, fake_logits=generated)  # the sum of the seeds' losses
-        slopes = torch.autograd.grad(loss, list(params.values()), create_graph=True)
-        params = {name: value - UNROLLED_LR * slope for (name, value), slope in zip(params.items(), slopes, strict=True)}
-    return losses.nonsaturating_g_loss(functional_call(D, params, (fake,)))
+        return losses.logistic_d_loss(real_logits=real, fake_logits=generated)
+
+    for _ in range(UNROLLED):
+        slopes = torch.autograd.grad(len(x) * d_loss(), list(params.values()), create_graph=True)  # of the sum over seeds
+        params = {name: value - lr * slope for (name, value), slope in zip(params.items(), slopes, strict=True)}
+    return -d_loss()
 
 
 def r1(D: Critic, x: Tensor, fake: Tensor, gamma: float) -> Tensor:

@@ -88,18 +88,17 @@ def test_which_generator_is_the_cross_entropy_of_the_makers():
     close(nets.which_generator(critic, fake), expected)
 
 
-def test_unrolling_by_finite_differences(monkeypatch):
+def test_unrolling_by_finite_differences():
     torch.set_default_dtype(torch.float64)
     try:
         critic = nets.Critic([0], 6).double()
         x, fake, direction = (torch.randn(1, 8, 2) for _ in range(3))
         with_graph = fake.clone().requires_grad_()
-        (slope,) = torch.autograd.grad(nets.unrolled(critic, x, with_graph), with_graph)
+        (slope,) = torch.autograd.grad(nets.unrolled(critic, x, with_graph, lr=0.1), with_graph)
         h = 1e-6
-        up, down = (nets.unrolled(critic, x, (fake + s * h * direction).requires_grad_()).detach() for s in (1, -1))
+        up, down = (nets.unrolled(critic, x, (fake + s * h * direction).requires_grad_(), lr=0.1).detach() for s in (1, -1))
         close((slope * direction).sum(), (up - down) / (2 * h), rtol=1e-6, atol=1e-9)
-        monkeypatch.setattr(nets, "UNROLLED_LR", 0.0)
-        close(nets.unrolled(critic, x, with_graph), nets.nonsaturating(critic, x, with_graph))
+        close(nets.unrolled(critic, x, with_graph, lr=0.0), -nets.logistic(critic, x, with_graph))
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -109,13 +108,23 @@ def test_unrolling_is_gradient_descent_of_a_copy():
     critic = nets.Critic([0, 1], 16)
     x, fake = torch.randn(2, 64, 2), torch.randn(2, 64, 2) + 1
     copy = deepcopy(critic)
-    optimizer = torch.optim.SGD(copy.parameters(), lr=nets.UNROLLED_LR)
+    optimizer = torch.optim.SGD(copy.parameters(), lr=0.1)
     for _ in range(nets.UNROLLED):
         optimizer.zero_grad()
         (2 * nets.logistic(copy, x, fake)).backward()  # the sum over the two seeds
         optimizer.step()
-    close(nets.unrolled(critic, x, fake), nets.nonsaturating(copy, x, fake))
+    close(nets.unrolled(critic, x, fake, lr=0.1), -nets.logistic(copy, x, fake))  # G climbs what D descends
     assert (nets.logistic(copy, x, fake) < nets.logistic(critic, x, fake)).all()
+
+
+def test_an_unrolled_generator_foresees_steps_of_the_chosen_size(monkeypatch):
+    seen = []
+    name, critic, d_loss, g_loss = toy_gans.METHODS["unrolled"]
+    spy = lambda D, x, fake, lr: (seen.append(lr), g_loss(D, x, fake, lr))[1]  # noqa: E731
+    monkeypatch.setitem(toy_gans.METHODS, "unrolled", (name, critic, d_loss, spy))
+    config = toy_gans.candidates("unrolled", "ring")[1]
+    toy_gans.fit(replace(config, seeds=(0,), steps=2, batch_size=8, width=8))
+    assert seen == [config.look_ahead] * 2
 
 
 def test_penalties_are_added_with_their_weights():

@@ -25,7 +25,7 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; what goes wrong is one line on stderr and exit status 1 (2: the command itself was wrong)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help"):
+    if not words or (words[-1] in ("-h", "--help") and words[:-1] in ([], ["train"])):
         print(usage())
         return
     if words[0] != "train" or len(words) < 2 or words[1].startswith("-"):

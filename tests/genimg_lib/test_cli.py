@@ -49,7 +49,8 @@ def test_fields_reach_the_recipe(monkeypatch, tmp_path):
     assert seen == [(recipes.IWAEMnist(k=50, lr=0.01), tmp_path, True)]
 
 
-def test_help_lists_every_recipe(capsys):
-    cli.main(["--help"])
+@pytest.mark.parametrize("words", [[], ["--help"], ["train", "--help"], ["train", "-h"]])
+def test_help_lists_every_recipe(capsys, words):
+    cli.main(words)
     text = capsys.readouterr().out
     assert all(f"  {name}" in text for name in recipes.RECIPES)

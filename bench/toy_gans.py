@@ -162,6 +162,7 @@ def score(sample: Tensor, data: str) -> dict[str, Any]:
         return {"failed": "NaN"}
     modes = gaussian_modes(sample, known.centers, known.std)
     shares = modes.counts / modes.counts.sum()
+    reverse_kl = torch.special.xlogy(shares, shares * len(shares)).sum()  # KL(histogram || uniform)
     distance, nearest = torch.cdist(sample, known.centers).min(1)
     near = distance <= 3 * known.std
     off = [(sample[near & (nearest == k)] - sample[near & (nearest == k)].mean(0)) for k in range(len(known.centers))]
@@ -169,7 +170,7 @@ def score(sample: Tensor, data: str) -> dict[str, Any]:
     return {
         "modes": covered,
         "high_quality_percent": round(100 * modes.high_quality, 2),
-        "reverse_kl_nats": round(torch.special.xlogy(shares, shares * len(shares)).sum().item(), 4),  # KL(histogram || uniform)
+        "reverse_kl_nats": round(reverse_kl.item(), 4) if near.any() else None,
         "spread_over_sigma": round(torch.cat(off).square().mean().sqrt().item() / known.std, 3) if near.any() else None,
         "failed": None if covered else "no mode has 20 samples within 3 sigma",
     }

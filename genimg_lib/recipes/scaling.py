@@ -139,10 +139,10 @@ class ProgressiveColour(ColourGAN):
     name: ClassVar[str] = "progressive-colour"
     modules: ClassVar[tuple[str, ...]] = ("genimg_lib.networks.progressive", *MODULES)
 
-    steps: int = 4_400  # updates of each player
-    lr: float = 1e-2  # G's step size: of stored weights N(0, 1), so 1 % of them
-    lr_D: float = 1e-2
-    shares: tuple[int, ...] = (2, 3, 3, 3)  # of the updates, for each level; the first half of a level fades it in
+    steps: int = 16_000  # updates of each player
+    lr: float = 4e-3  # G's step size: of stored weights N(0, 1), so 0.4 % of them
+    lr_D: float = 4e-3
+    shares: tuple[int, ...] = (1, 2, 3, 6)  # of the updates, for each level; the first half of a level fades it in
     gamma: float = 0.1  # of R1, (γ/2) ‖∇D‖²
     lazy: int = 4  # R1 is added, times 4, at every 4th update
 

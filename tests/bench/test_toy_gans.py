@@ -150,7 +150,10 @@ def test_score_of_collapsed_and_broken_samples():
     row = toy_gans.score(one, "grid")
     assert (row["modes"], row["high_quality_percent"], row["spread_over_sigma"]) == (1, 100.0, 0.0)
     assert abs(row["reverse_kl_nats"] - 3.2189) < 1e-4  # log 25
-    assert toy_gans.score(one + 1, "grid")["failed"] == "no mode has 20 samples within 3 sigma"
+    row = toy_gans.score(one + 1, "grid")  # no point near any mode, so no histogram
+    assert row["failed"] == "no mode has 20 samples within 3 sigma"
+    assert (row["modes"], row["high_quality_percent"]) == (0, 0.0)
+    assert row["reverse_kl_nats"] is row["spread_over_sigma"] is None
     assert toy_gans.score(one * torch.nan, "grid") == {"failed": "NaN"}
     few = torch.cat([one[:19], (known.centers[3] + torch.zeros(2500, 2))[:2481]])
     assert toy_gans.score(few, "grid")["modes"] == 1  # 19 samples do not cover a mode

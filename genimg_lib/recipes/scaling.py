@@ -178,7 +178,7 @@ class BigGANColour(ColourGAN):
     conditional: ClassVar[bool] = True
     modules: ClassVar[tuple[str, ...]] = ("genimg_lib.networks.biggan", *MODULES)
 
-    steps: int = 4_000  # updates of each player
+    steps: int = 10_000  # updates of each player
     lr: float = 2e-3  # G's step size
     size: int = 16
     width: int = 16  # channels of the last map, in units of which the others count
